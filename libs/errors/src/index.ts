@@ -1,0 +1,3 @@
+export * from './domain-error.js';
+export * from './grpc-status.js';
+export * from './http-status.js';
