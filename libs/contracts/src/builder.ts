@@ -1,0 +1,1 @@
+export * from './generated/gantry/builder/v1/builds.js';

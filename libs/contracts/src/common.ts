@@ -1,0 +1,1 @@
+export * from './generated/gantry/common/v1/common.js';

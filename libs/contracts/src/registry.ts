@@ -1,0 +1,1 @@
+export * from './generated/gantry/registry/v1/images.js';

@@ -1,0 +1,12 @@
+export * from './config/load-config.js';
+export { GrpcConnection, DEFAULT_DEADLINE_MS, type RpcClient, type RpcOptions } from './grpc/grpc-client.js';
+export { GrpcService } from './grpc/grpc-service.decorator.js';
+export { GrpcServer } from './grpc/grpc-server.js';
+export { HealthService, type HealthCheck, type HealthReport } from './health/health.service.js';
+export { createHttpAdapter } from './http/http-adapter.js';
+export { HttpListeners, type HttpListen, type UpgradeHandler } from './http/http-listeners.js';
+export { LOGGER } from './kit.module.js';
+export * from './lifecycle/listen-address.js';
+export { runService, startService, type RunningService, type ServiceOptions } from './lifecycle/service.js';
+export { createLogger, type Logger } from './logging/logger.js';
+export * from './tracing/trace.js';
