@@ -30,10 +30,9 @@ const ALL = (1n << 41n) - 1n;
 let zygote: Zygote;
 let count = 0;
 
-function planFor(
-  argv: string[],
-  change: Partial<ContainerPlan> & { process?: Partial<ContainerPlan['process']> } = {},
-): ContainerPlan {
+type PlanChange = Partial<Omit<ContainerPlan, 'process'>> & { process?: Partial<ContainerPlan['process']> };
+
+function planFor(argv: string[], change: PlanChange = {}): ContainerPlan {
   const id = `c${++count}`;
   const runDir = join(root, id);
   for (const name of ['', 'upper', 'work']) mkdirSync(join(runDir, name), { recursive: true });
@@ -108,7 +107,7 @@ function readLog(path: string): string {
 
 async function run(
   argv: string[],
-  change?: Parameters<typeof planFor>[1],
+  change?: PlanChange,
 ): Promise<{ code: number; output: string; plan: ContainerPlan }> {
   const plan = planFor(argv, change);
   const shim = await zygote.launch(plan);
