@@ -1,1 +1,1 @@
-export {};
+export * from './layer-tool.js';

@@ -1,7 +1,7 @@
 #ifndef GANTRY_LOG_H
 #define GANTRY_LOG_H
 
-#include "error.h"
+#include "../kernel/error.h"
 
 #include <stdbool.h>
 #include <stdint.h>

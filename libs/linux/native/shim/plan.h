@@ -1,7 +1,7 @@
 #ifndef GANTRY_PLAN_H
 #define GANTRY_PLAN_H
 
-#include "error.h"
+#include "../kernel/error.h"
 
 #include <stdbool.h>
 #include <stdint.h>

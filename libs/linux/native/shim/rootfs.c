@@ -1,5 +1,8 @@
 #include "rootfs.h"
 
+#include "../kernel/inroot.h"
+#include "../kernel/overlay.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -13,57 +16,6 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
-
-#define OVERLAY_STRING_MAX 4096
-
-/* Opens `path` as if `root` were `/`. */
-static int open_in_root(int root, const char *path, int flags, uint64_t resolve) {
-    struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve};
-    if (flags & O_CREAT)
-        how.mode = 0644;
-    /* RESOLVE_IN_ROOT gives EAGAIN where a rename races with it (openat2(2)). */
-    for (int attempt = 0;; attempt++) {
-        int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-        if (fd >= 0 || errno != EAGAIN || attempt == 64)
-            return fd;
-    }
-}
-
-/* Opens a directory below the root and makes what is missing on the way. */
-static int make_directory(int root, const char *path, uint64_t resolve, struct error *err) {
-    int fd = open_in_root(root, path, O_PATH | O_DIRECTORY, resolve);
-    if (fd >= 0)
-        return fd;
-    if (errno != ENOENT)
-        return fail(err, errno, "mount", "open %s in the container", path);
-    char prefix[4096];
-    if ((size_t)snprintf(prefix, sizeof prefix, "%s", path) >= sizeof prefix)
-        return fail(err, ENAMETOOLONG, "mount", "path %.64s…", path);
-    AUTO_CLOSE int parent = open_in_root(root, "/", O_PATH | O_DIRECTORY, 0);
-    for (char *at = prefix; parent >= 0 && *at != 0;) {
-        while (*at == '/')
-            at++;
-        if (*at == 0)
-            break;
-        char *end = strchrnul(at, '/'), saved = *end;
-        *end = 0;
-        int next = open_in_root(root, prefix, O_PATH | O_DIRECTORY, resolve);
-        if (next < 0 && errno == ENOENT) {
-            if (mkdirat(parent, at, 0755) < 0 && errno != EEXIST)
-                return fail(err, errno, "mount", "make %s in the container", prefix);
-            next = open_in_root(root, prefix, O_PATH | O_DIRECTORY, resolve);
-        }
-        if (next < 0)
-            return fail(err, errno, "mount", "open %s in the container", prefix);
-        close(parent);
-        parent = next;
-        *end = saved;
-        at = end;
-    }
-    fd = parent;
-    parent = -1;
-    return fd;
-}
 
 /* Opens a mount's target; makes it, as a file or a directory, where it is missing. */
 static int open_target(int root, const struct plan_mount *mount, struct error *err) {
@@ -107,15 +59,6 @@ static int set_attributes(int fd, uint64_t attributes, uint64_t propagation, boo
     return 0;
 }
 
-/* The kernel's own sentence about a refused option, where it has one. */
-static const char *context_message(int context, char *buffer, size_t size) {
-    ssize_t length = read(context, buffer, size - 1);
-    if (length <= 0)
-        return "";
-    buffer[length] = 0;
-    return buffer;
-}
-
 /* Gives the comma-separated options to a file system context, as mount(8) would. */
 static int configure(int context, const char *type, const char *data, struct error *err) {
     AUTO_FREE char *copy = strdup(data);
@@ -154,56 +97,6 @@ static int new_file_system(const char *type, const char *source, const char *dat
     }
     int fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, (unsigned)attributes);
     return fd >= 0 ? fd : fail(err, errno, "mount", "mount %s", type);
-}
-
-static int add_lower_layers(int context, const struct plan *plan, struct error *err) {
-    uint32_t i = 0;
-    for (; i < plan->lowerdirs.count; i++) {
-        if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "lowerdir+", plan->lowerdirs.items[i], 0) < 0)
-            break;
-    }
-    if (i == plan->lowerdirs.count)
-        return 0;
-    if (i > 0 || errno != EINVAL)
-        return fail(err, errno, "rootfs", "layer %s", plan->lowerdirs.items[i]);
-    /* Before Linux 6.7 there is no lowerdir+: all layers in one option, which holds few. */
-    char joined[OVERLAY_STRING_MAX] = "";
-    size_t used = 0;
-    for (i = 0; i < plan->lowerdirs.count; i++) {
-        used += (size_t)snprintf(joined + used, sizeof joined - used, "%s%s", i ? ":" : "", plan->lowerdirs.items[i]);
-        if (used >= sizeof joined)
-            return fail(err, E2BIG, "rootfs", "%u layers need Linux 6.7 or later", plan->lowerdirs.count);
-    }
-    if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "lowerdir", joined, 0) < 0)
-        return fail(err, errno, "rootfs", "layers %s", joined);
-    return 0;
-}
-
-/* What these say is part of what a layer means: a host's module defaults must not change it. */
-static const char *const OVERLAY_FIXED[] = {"metacopy", "redirect_dir", "index", "xino"};
-
-static int mount_overlay(const struct plan *plan, struct error *err) {
-    AUTO_CLOSE int context = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
-    if (context < 0)
-        return fail(err, errno, "rootfs", "overlay file system");
-    syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", "overlay", 0);
-    if (add_lower_layers(context, plan, err) < 0)
-        return -1;
-    if (plan->upperdir[0] != 0) {
-        if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "upperdir", plan->upperdir, 0) < 0)
-            return fail(err, errno, "rootfs", "upperdir %s", plan->upperdir);
-        if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "workdir", plan->workdir, 0) < 0)
-            return fail(err, errno, "rootfs", "workdir %s", plan->workdir);
-    }
-    for (size_t i = 0; i < sizeof OVERLAY_FIXED / sizeof *OVERLAY_FIXED; i++)
-        syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, OVERLAY_FIXED[i], "off", 0); /* a kernel without the key has it off */
-    if (syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0) {
-        char reason[256];
-        int number = errno;
-        return fail(err, number, "rootfs", "overlay %s", context_message(context, reason, sizeof reason));
-    }
-    int fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0);
-    return fd >= 0 ? fd : fail(err, errno, "rootfs", "mount the overlay");
 }
 
 static int clone_tree(int directory, const char *path, bool recursive, struct error *err) {
@@ -364,7 +257,7 @@ int rootfs_enter(const struct plan *plan, struct error *err) {
     /* Slave first: nothing done here reaches the host, while binds may still follow what the host mounts later. */
     if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
         return fail(err, errno, "rootfs", "make the mounts slaves");
-    AUTO_CLOSE int tree = mount_overlay(plan, err);
+    AUTO_CLOSE int tree = overlay_mount(plan->lowerdirs.items, plan->lowerdirs.count, plan->upperdir, plan->workdir, err);
     if (tree < 0)
         return -1;
     char path[4096];

@@ -1,7 +1,7 @@
 #ifndef GANTRY_USER_H
 #define GANTRY_USER_H
 
-#include "error.h"
+#include "../kernel/error.h"
 
 #include <stdbool.h>
 #include <stdint.h>

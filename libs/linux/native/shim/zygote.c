@@ -2,7 +2,7 @@
  * gantry-zygote LISTEN_PATH: forks a shim for every connection, so that starting a container never forks the agent's large
  * process. It lives as long as its standard input is open, which is as long as its agent; the shims outlive both.
  */
-#include "error.h"
+#include "../kernel/error.h"
 #include "shim.h"
 
 #include <errno.h>

@@ -39,13 +39,15 @@ export class GrpcConnection {
 
   /** A typed client; its errors are the domain errors that the other side threw. */
   client<Definition extends GrpcDefinition>(definition: Definition): RpcClient<Definition> {
-    return createClientFactory()
-      // The last one is the outermost: errors of all the others are mapped too.
-      .use(traceMiddleware)
-      .use(deadlineMiddleware)
-      .use(defaultDeadline)
-      .use(errorMiddleware(this.service))
-      .create<Definition>(definition, this.#channel);
+    return (
+      createClientFactory()
+        // The last one is the outermost: errors of all the others are mapped too.
+        .use(traceMiddleware)
+        .use(deadlineMiddleware)
+        .use(defaultDeadline)
+        .use(errorMiddleware(this.service))
+        .create<Definition>(definition, this.#channel)
+    );
   }
 
   close(): void {
