@@ -251,8 +251,7 @@ function readAnswer(socket: Socket, onData: ((chunk: Buffer) => void) | undefine
 function jobError(text: string): DomainError {
   const [number = '0', step = '', ...rest] = text.split('\n');
   const message = rest.join('\n');
-  if (step === 'archive' && (number === '0' || Number(number) === ENOENT))
-    return new InvalidArgument(message, { step });
+  if (step === 'archive' && ARCHIVE_FAULTS.has(Number(number))) return new InvalidArgument(message, { step });
   if (step === 'user') return new InvalidArgument(message, { step });
   if (Number(number) === ENOENT) return new NotFound('file', '', message);
   return step === 'copy' || step === 'cat'
