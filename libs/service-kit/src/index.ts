@@ -10,3 +10,4 @@ export * from './lifecycle/listen-address.js';
 export { runService, startService, type RunningService, type ServiceOptions } from './lifecycle/service.js';
 export { createLogger, type Logger } from './logging/logger.js';
 export * from './tracing/trace.js';
+export { connectDatabase, type DatabaseOptions } from './database.js';
