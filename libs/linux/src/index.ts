@@ -7,3 +7,4 @@ export * as rtnetlink from './rtnetlink.js';
 export { compileSeccomp } from './seccomp/compile.js';
 export { DEFAULT_PROFILE } from './seccomp/default-profile.js';
 export type { SeccompProfile } from './seccomp/profile.js';
+export { Cgroups, type CgroupLimits } from './cgroups.js';
