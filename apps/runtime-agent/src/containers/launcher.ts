@@ -3,7 +3,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Inject, Injectable, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import type { agent } from '@gantry/contracts';
-import { InvalidArgument } from '@gantry/errors';
+import { InvalidArgument, Unavailable } from '@gantry/errors';
 import type { MergedTree } from '@gantry/layers';
 import {
   Cgroups,
@@ -41,7 +41,7 @@ export interface Launch {
 @Injectable()
 export class Launcher implements OnModuleInit, OnModuleDestroy {
   readonly cgroups: Cgroups;
-  #zygote!: Zygote;
+  #zygote: Zygote | undefined;
 
   constructor(
     @Inject(CONFIG) private readonly config: AgentConfig,
@@ -57,7 +57,7 @@ export class Launcher implements OnModuleInit, OnModuleDestroy {
   }
 
   async onModuleDestroy(): Promise<void> {
-    await this.#zygote.close();
+    await this.#zygote?.close();
   }
 
   runDir(id: string): string {
@@ -84,6 +84,7 @@ export class Launcher implements OnModuleInit, OnModuleDestroy {
       seccomp: await this.#seccomp(host, capabilities),
       log: launch.keepsLog && host.log?.driver !== 'none' ? logOptions(launch.directory, host.log) : undefined,
     };
+    if (!this.#zygote) throw new Unavailable('the zygote is not there');
     const shim = await this.#zygote.launch(compilePlan(input, isFile));
     for (const warning of shim.warnings) this.logger.warn({ container: id }, warning);
     return shim;
@@ -114,8 +115,9 @@ export class Launcher implements OnModuleInit, OnModuleDestroy {
   }
 
   async #startZygote(): Promise<void> {
-    this.#zygote = await Zygote.start({ socketPath: join(this.config.runDir, 'zygote.sock') });
-    this.#zygote.onExit(() => {
+    const zygote = await Zygote.start({ socketPath: join(this.config.runDir, 'zygote.sock') });
+    this.#zygote = zygote;
+    zygote.onExit(() => {
       this.logger.error('the zygote has died: starting another');
       this.#startZygote().catch((error: unknown) => this.logger.fatal({ err: error }, 'no zygote'));
     });

@@ -12,6 +12,7 @@ import { chooseSubnet, macOf, Subnet } from './subnet.js';
 
 const { request, transact, parseLinks, parseRoutes } = rtnetlink;
 const POOL_SIZE = 4;
+const PROTOCOLS = ['tcp', 'udp', 'sctp'];
 
 export interface PortWish {
   readonly containerPort: number;
@@ -145,7 +146,7 @@ export class NetworksService implements OnModuleInit, OnModuleDestroy {
     await runNftables(
       lease.ports
         .map(
-          (port) => `add element ${this.#table} ports { ${element(port)} : ${lease.address} . ${port.containerPort} }`,
+          (port) => `add element ${this.#table} ${port.protocol}_ports { ${element(port)} : ${lease.address} . ${port.containerPort} }`,
         )
         .join('\n'),
     );
@@ -221,12 +222,13 @@ export class NetworksService implements OnModuleInit, OnModuleDestroy {
   /** The whole table anew, atomically: what a container's port is, is an element of a map. */
   async #writeRules(): Promise<void> {
     const { bridge } = this;
+    const redirect = PROTOCOLS.map((protocol) => `meta l4proto ${protocol} dnat ip to ip daddr . ${protocol} dport map @${protocol}_ports;`).join(' ');
     await runNftables(`add table ${this.#table}
 delete table ${this.#table}
 table ${this.#table} {
-  map ports { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }
-  chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @ports; }
-  chain output { type nat hook output priority -100; fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @ports; }
+${PROTOCOLS.map((protocol) => `  map ${protocol}_ports { type ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }`).join('\n')}
+  chain prerouting { type nat hook prerouting priority dstnat; fib daddr type != local return; ${redirect} }
+  chain output { type nat hook output priority -100; fib daddr type != local return; ${redirect} }
   chain postrouting { type nat hook postrouting priority srcnat;
     ip saddr ${this.#subnet.cidr} oifname != "${bridge}" masquerade
     oifname "${bridge}" ip saddr 127.0.0.0/8 masquerade
@@ -245,7 +247,7 @@ table ${this.#table} {
     if (lease.ports.length === 0) return;
     try {
       await runNftables(
-        lease.ports.map((port) => `delete element ${this.#table} ports { ${element(port)} }`).join('\n'),
+        lease.ports.map((port) => `delete element ${this.#table} ${port.protocol}_ports { ${element(port)} }`).join('\n'),
       );
     } catch (error) {
       if (!(error instanceof NotFound)) throw error; // never opened: the start failed before
@@ -376,8 +378,8 @@ function clashes(a: PublishedPort, b: PublishedPort): boolean {
   return a.protocol === b.protocol && a.hostPort === b.hostPort && (anyHost || a.hostIp === b.hostIp);
 }
 
-function element({ protocol, hostIp, hostPort }: PublishedPort): string {
-  return `${protocol} . ${hostIp === '0.0.0.0' ? '0.0.0.0-255.255.255.255' : hostIp} . ${hostPort}`;
+function element({ hostIp, hostPort }: PublishedPort): string {
+  return `${hostIp === '0.0.0.0' ? '0.0.0.0-255.255.255.255' : hostIp} . ${hostPort}`;
 }
 
 function bindPort(port: PublishedPort): Promise<[Claim, number]> {
