@@ -44,6 +44,16 @@ await runService(() => {
           versionOf(request.raw);
           done();
         });
+      // Docker's clients compare this header as a whole: no charset behind it.
+      app
+        .getHttpAdapter()
+        .getInstance()
+        .addHook('onSend', (_request, reply, payload, done) => {
+          const type = reply.getHeader('content-type');
+          if (typeof type === 'string' && type.startsWith('application/json;'))
+            reply.header('content-type', 'application/json');
+          done(null, payload);
+        });
       const document = new DocumentBuilder().setTitle('Gantry platform API').setVersion('1').build();
       const openApi = SwaggerModule.createDocument(app, document);
       const paths = Object.fromEntries(Object.entries(openApi.paths).filter(([path]) => path.startsWith('/api/v1')));

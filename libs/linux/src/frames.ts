@@ -12,6 +12,7 @@ export const FrameType = {
   attach: 0x23,
   wait: 0x24,
   exec: 0x25,
+  release: 0x26,
   ok: 0x31,
   refused: 0x32,
   exit: 0x40,

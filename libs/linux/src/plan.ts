@@ -94,6 +94,8 @@ export interface ContainerPlan {
   readonly oomScoreAdj?: number;
   readonly process: PlanProcess;
   readonly log?: { readonly path: string; readonly maxSizeBytes?: number; readonly maxFiles?: number };
+  /** Output waits in its pipe until `Shim.release()`: for who attaches before the first byte. */
+  readonly holdOutput?: boolean;
 }
 
 export interface CgroupPlan {
@@ -140,6 +142,7 @@ const enum Op {
   Tty,
   Stdin,
   Log,
+  Hold,
 }
 
 /** CLONE_NEW* of sched.h. */
@@ -276,6 +279,7 @@ export function encodePlan(plan: ContainerPlan): Buffer {
   writeHost(writer, plan);
   writeRoot(writer, plan);
   for (const { resource, soft, hard } of plan.rlimits) writer.op(Op.Rlimit, 0, resource, soft, hard);
+  if (plan.holdOutput) writer.op(Op.Hold, 0);
   if (plan.oomScoreAdj !== undefined) writer.op(Op.OomScore, 0, plan.oomScoreAdj);
   writeProcess(writer, plan.process);
   return writer.finish();

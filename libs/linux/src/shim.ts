@@ -317,6 +317,11 @@ export class Shim {
     expectOk(await this.connection.request(FrameType.resize, windowSize(rows, columns)));
   }
 
+  /** Lets held output flow (`ContainerPlan.holdOutput`). */
+  async release(): Promise<void> {
+    expectOk(await this.connection.request(FrameType.release));
+  }
+
   /** A new connection to the container's streams. Output begins with what comes from now on. */
   async attach(options: { stdin: boolean; stdout: boolean; stderr: boolean; raw: boolean }): Promise<ShimStream> {
     const connection = await this.#open();

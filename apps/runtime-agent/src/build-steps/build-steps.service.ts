@@ -97,12 +97,14 @@ export class BuildStepsService {
         argv: request.argv,
         tree,
         keepsLog: false,
+        holdOutput: true,
       };
       const shim = await this.launcher.launch(launch);
       const kill = () => void shim.kill(9).catch(() => undefined); // gone already
       signal.addEventListener('abort', kill, { once: true });
       yield { event: { $case: 'started', value: { containerId: id } } };
       const stream = await shim.attach({ stdin: true, stdout: true, stderr: true, raw: false });
+      await shim.release();
       stream.end(request.stdin.length > 0 ? request.stdin : undefined);
       for await (const chunk of stream) {
         for (const { type, data } of splitFrames(chunk as Buffer))

@@ -91,6 +91,7 @@ export interface PlanInput {
   readonly capabilities: ReadonlySet<string>;
   readonly seccomp: Buffer | undefined;
   readonly log: { readonly path: string; readonly maxSizeBytes: number; readonly maxFiles: number } | undefined;
+  readonly holdOutput: boolean;
 }
 
 /** Limits as the cgroups take them. Throws `InvalidArgument` in Docker's words. */
@@ -295,5 +296,6 @@ export function compilePlan(input: PlanInput, isFile: (path: string) => boolean)
       ...(input.seccomp ? { seccomp: input.seccomp } : {}),
     },
     ...(input.log ? { log: input.log } : {}),
+    holdOutput: input.holdOutput,
   };
 }

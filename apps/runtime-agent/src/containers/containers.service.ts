@@ -130,6 +130,7 @@ export class ContainersService {
 
   async #start(record: ContainerRecord): Promise<void> {
     const host = record.config.host ?? noHost();
+    const holdOutput = this.#pendingAttaches.has(record.id);
     try {
       const tree = await this.snapshots.prepare(record.id, record.image.chain);
       const shim = await this.launcher.launch({
@@ -142,9 +143,11 @@ export class ContainersService {
         argv: argvOf(record.config),
         tree,
         keepsLog: true,
+        holdOutput,
       });
       this.#adopt(record, shim);
       await this.#joinAttaches(record.id, shim);
+      if (holdOutput) await shim.release();
       await this.networks.publish(record.id);
     } catch (error) {
       await this.#failedStart(record, error);

@@ -35,6 +35,8 @@ export interface Launch {
   readonly argv: readonly string[];
   readonly tree: MergedTree;
   readonly keepsLog: boolean;
+  /** Someone attaches before the first byte: the caller releases the output. */
+  readonly holdOutput: boolean;
 }
 
 /** Brings a process to run in a container of its own: used for containers and for build steps alike, with the same isolation. */

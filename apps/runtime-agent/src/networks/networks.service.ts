@@ -146,7 +146,8 @@ export class NetworksService implements OnModuleInit, OnModuleDestroy {
     await runNftables(
       lease.ports
         .map(
-          (port) => `add element ${this.#table} ${port.protocol}_ports { ${element(port)} : ${lease.address} . ${port.containerPort} }`,
+          (port) =>
+            `add element ${this.#table} ${port.protocol}_ports { ${element(port)} : ${lease.address} . ${port.containerPort} }`,
         )
         .join('\n'),
     );
@@ -222,7 +223,9 @@ export class NetworksService implements OnModuleInit, OnModuleDestroy {
   /** The whole table anew, atomically: what a container's port is, is an element of a map. */
   async #writeRules(): Promise<void> {
     const { bridge } = this;
-    const redirect = PROTOCOLS.map((protocol) => `meta l4proto ${protocol} dnat ip to ip daddr . ${protocol} dport map @${protocol}_ports;`).join(' ');
+    const redirect = PROTOCOLS.map(
+      (protocol) => `meta l4proto ${protocol} dnat ip to ip daddr . ${protocol} dport map @${protocol}_ports;`,
+    ).join(' ');
     await runNftables(`add table ${this.#table}
 delete table ${this.#table}
 table ${this.#table} {
@@ -247,7 +250,9 @@ ${PROTOCOLS.map((protocol) => `  map ${protocol}_ports { type ipv4_addr . inet_s
     if (lease.ports.length === 0) return;
     try {
       await runNftables(
-        lease.ports.map((port) => `delete element ${this.#table} ${port.protocol}_ports { ${element(port)} }`).join('\n'),
+        lease.ports
+          .map((port) => `delete element ${this.#table} ${port.protocol}_ports { ${element(port)} }`)
+          .join('\n'),
       );
     } catch (error) {
       if (!(error instanceof NotFound)) throw error; // never opened: the start failed before

@@ -253,6 +253,9 @@ static bool decode_process(struct plan *plan, uint16_t op, uint16_t flags, struc
         plan->rows = (uint16_t)read_u32(reader);
         plan->columns = (uint16_t)read_u32(reader);
         return true;
+    case OP_HOLD:
+        plan->hold = true;
+        return true;
     case OP_STDIN:
         plan->open_stdin = true;
         plan->stdin_once = flags & 1;

@@ -45,6 +45,7 @@ enum plan_op {
     OP_TTY,
     OP_STDIN,
     OP_LOG,
+    OP_HOLD,
     OP_MAX,
 };
 
@@ -129,6 +130,7 @@ struct plan {
     bool tty;
     uint16_t rows, columns;
     bool open_stdin, stdin_once;
+    bool hold; /* output is not read before FRAME_RELEASE: someone is about to attach */
     const char *log_path;
     uint64_t log_max_size;
     uint32_t log_max_files;

@@ -174,6 +174,10 @@ static void obey(struct shim *shim, struct session *session, uint8_t type, const
         if (session->task->reported)
             task_report(shim, session->task);
         break;
+    case FRAME_RELEASE:
+        task_release(shim, shim->main);
+        session_send(session, FRAME_OK, NULL, 0);
+        break;
     case FRAME_EXEC:
         start_exec(shim, session, payload, length);
         break;
@@ -186,6 +190,8 @@ static void obey(struct shim *shim, struct session *session, uint8_t type, const
 static void leave(struct shim *shim, struct session *session) {
     struct task *task = session->task;
     session->closed = true;
+    if (session->is_launcher)
+        task_release(shim, shim->main);
     if (task != NULL && session->attached & ATTACH_STDIN && (task != shim->main || task->plan.stdin_once))
         task_end_input(shim, task);
     if (task != NULL)

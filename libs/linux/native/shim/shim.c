@@ -197,6 +197,10 @@ static void settle(struct shim *shim) {
     struct task *task = shim->main;
     if (shim->finished || !task->exited)
         return;
+    if (task->held && now_ms() >= shim->drain_until_ms)
+        task_release(shim, task);
+    else if (task->held)
+        return;
     if ((task->output_ended && task->error_ended) || now_ms() >= shim->drain_until_ms)
         finish(shim);
 }
@@ -285,9 +289,10 @@ _Noreturn void shim_main(int connection) {
     }
     struct task *task = shim.main;
     task->error_ended = task->process.error < 0;
+    task->held = task->plan.hold;
     struct session *session = session_add(&shim, connection);
     if (session != NULL) {
-        session->waits = true;
+        session->waits = session->is_launcher = true;
         if (warning[0] != 0)
             session_send(session, FRAME_WARNING, warning, strlen(warning));
         session_send_started(session, &task->process);

@@ -23,6 +23,7 @@ enum frame_type {
     FRAME_ATTACH = 0x23,
     FRAME_WAIT = 0x24,
     FRAME_EXEC = 0x25,
+    FRAME_RELEASE = 0x26,
     FRAME_OK = 0x31,
     FRAME_REFUSED = 0x32,
     FRAME_EXIT = 0x40,
@@ -53,6 +54,7 @@ struct task {
     struct log *log; /* NULL: output only goes to sessions */
     struct source output, error, input_source;
     struct buffer input;
+    bool held; /* nobody reads its output yet */
     bool input_ended, output_ended, error_ended, exited, reported;
     int status; /* of waitpid */
     uint64_t exited_ns;
@@ -68,6 +70,7 @@ struct session {
     struct task *task; /* whom its frames concern */
     uint32_t attached; /* ATTACH_* */
     bool waits, closed;
+    bool is_launcher; /* the connection that brought the plan: its end releases what is held */
     struct session *next;
 };
 
@@ -96,6 +99,7 @@ void task_feed(struct shim *shim, struct task *task, const uint8_t *bytes, size_
 void task_end_input(struct shim *shim, struct task *task);
 void task_update(struct shim *shim, struct task *task);
 void task_report(struct shim *shim, struct task *task);
+void task_release(struct shim *shim, struct task *task);
 
 /* session.c */
 struct session *session_add(struct shim *shim, int fd);

@@ -129,13 +129,18 @@ static bool is_held_up(const struct shim *shim, const struct task *task) {
 
 /* Asks epoll for what is wanted now: output unless a client is slow, input only while some waits. */
 void task_update(struct shim *shim, struct task *task) {
-    uint32_t reading = is_held_up(shim, task) ? 0 : EPOLLIN;
+    uint32_t reading = task->held || is_held_up(shim, task) ? 0 : EPOLLIN;
     if (task->process.output >= 0)
         watch(shim, &task->output, task->process.output, reading);
     if (task->process.error >= 0)
         watch(shim, &task->error, task->process.error, reading);
     if (task->process.input >= 0)
         watch(shim, &task->input_source, task->process.input, task->input.used > 0 ? EPOLLOUT : 0);
+}
+
+void task_release(struct shim *shim, struct task *task) {
+    task->held = false;
+    task_update(shim, task);
 }
 
 static void put_u32(uint8_t *at, uint32_t value) {
