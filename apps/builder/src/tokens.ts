@@ -1,0 +1,4 @@
+/** Injection tokens of the clients of other services. */
+export const IMAGES = Symbol('images');
+export const BLOBS = Symbol('blobs');
+export const STEPS = Symbol('build steps');
