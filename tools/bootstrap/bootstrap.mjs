@@ -35,7 +35,11 @@ function installPackages(wanted) {
   const ownPolicy = !existsSync(policy);
   if (ownPolicy) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
   try {
-    const install = () => spawnSync('apt-get', ['install', '-y', '--no-install-recommends', ...missing], { env: environment, encoding: 'utf8' });
+    const install = () =>
+      spawnSync('apt-get', ['install', '-y', '--no-install-recommends', ...missing], {
+        env: environment,
+        encoding: 'utf8',
+      });
     let result = install();
     if (result.status !== 0) {
       execFileSync('apt-get', ['update'], { env: environment, stdio: 'ignore' });
@@ -50,16 +54,25 @@ function installPackages(wanted) {
 /** npm ci, where node_modules is missing or of another lock file. */
 function installModules() {
   const stamp = join(root, 'node_modules/.gantry-lock');
-  const lock = createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex');
+  const lock = createHash('sha256')
+    .update(readFileSync(join(root, 'package-lock.json')))
+    .digest('hex');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return;
   say('installing npm packages');
-  const result = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: root, stdio: ['ignore', 2, 2] });
+  const result = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+    cwd: root,
+    stdio: ['ignore', 2, 2],
+  });
   if (result.status !== 0) die('npm ci failed');
   writeFileSync(stamp, lock);
 }
 
 function build(environment) {
-  const result = spawnSync('nx', ['run-many', '-t', 'build', '--output-style=static', '--parallel=2'], { cwd: root, env: environment, encoding: 'utf8' });
+  const result = spawnSync('nx', ['run-many', '-t', 'build', '--output-style=static', '--parallel=2'], {
+    cwd: root,
+    env: environment,
+    encoding: 'utf8',
+  });
   if (result.status !== 0) die(`the build failed:\n${result.stdout}\n${result.stderr}`);
 }
 
@@ -74,7 +87,11 @@ if (process.getuid() !== 0 && !isHelp) die('Gantry makes namespaces, cgroups and
 
 if (!isHelp) installPackages(options.includes('--test') ? { ...RUN_PACKAGES, ...TEST_PACKAGES } : RUN_PACKAGES);
 installModules();
-const environment = { ...process.env, PATH: `${join(root, 'node_modules/.bin')}:${process.env.PATH}`, NX_DAEMON: 'false' };
+const environment = {
+  ...process.env,
+  PATH: `${join(root, 'node_modules/.bin')}:${process.env.PATH}`,
+  NX_DAEMON: 'false',
+};
 mkdirSync(join(root, '.nx'), { recursive: true });
 if (!isHelp && !options.includes('--no-build')) build(environment);
 

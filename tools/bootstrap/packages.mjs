@@ -18,5 +18,6 @@ export const TEST_PACKAGES = {
   attr: 'looks at extended attributes',
   nftables: 'looks at firewall rules',
   iproute2: 'looks at links and namespaces',
+  mmdebstrap: 'makes a Debian base image',
   curl: 'speaks to the APIs as a CI job does',
 };

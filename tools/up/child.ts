@@ -45,7 +45,12 @@ export class Child {
     mkdirSync(dirname(logPath), { recursive: true });
     const log = openLog(logPath);
     const startedAt = Date.now();
-    const child = spawn(command, [...args], { env, stdio: ['ignore', log, log], detached: true, ...(uid === undefined ? {} : { uid, gid }) });
+    const child = spawn(command, [...args], {
+      env,
+      stdio: ['ignore', log, log],
+      detached: true,
+      ...(uid === undefined ? {} : { uid, gid }),
+    });
     closeSync(log);
     this.#process = child;
     child.on('error', () => undefined); // `exit` or the readiness check tells
@@ -63,7 +68,7 @@ export class Child {
 
   /** Waits until it serves; false after the time. */
   async ready(timeoutMs: number): Promise<boolean> {
-    for (const until = Date.now() + timeoutMs; Date.now() < until; ) {
+    for (const until = Date.now() + timeoutMs; Date.now() < until;) {
       if (this.#process && (await this.options.isReady().catch(() => false))) return true;
       await new Promise((resolve) => setTimeout(resolve, 25));
     }

@@ -58,7 +58,10 @@ function parse(args: string[]): Arguments {
 }
 
 function screen(status: Status): string {
-  const services = status.services.map(({ name, pid, restarts }) => `  ${name.padEnd(12)} ${pid ? `pid ${pid}` : 'down'}${restarts > 0 ? `, restarted ${restarts}×` : ''}`);
+  const services = status.services.map(
+    ({ name, pid, restarts }) =>
+      `  ${name.padEnd(12)} ${pid ? `pid ${pid}` : 'down'}${restarts > 0 ? `, restarted ${restarts}×` : ''}`,
+  );
   return [
     `Gantry ${status.version} on ${status.dataRoot} (instance ${status.instanceId})`,
     ...services,
@@ -83,11 +86,18 @@ async function startDetached(options: Arguments, args: string[]): Promise<void> 
   const logPath = join(options.instance.dataRoot, 'logs/up.log');
   mkdirSync(join(options.instance.dataRoot, 'logs'), { recursive: true });
   const log = openSync(logPath, 'w', 0o640);
-  const child = spawn(process.execPath, [fileURLToPath(import.meta.url), 'start', ...args.filter((arg) => arg !== '--detach')], { detached: true, stdio: ['ignore', log, log] });
+  const child = spawn(
+    process.execPath,
+    [fileURLToPath(import.meta.url), 'start', ...args.filter((arg) => arg !== '--detach')],
+    { detached: true, stdio: ['ignore', log, log] },
+  );
   closeSync(log);
-  const failed = new Promise<never>((_, reject) => child.once('exit', () => reject(new Error(readFileSync(logPath, 'utf8').trim()))));
+  const failed = new Promise<never>((_, reject) =>
+    child.once('exit', () => reject(new Error(readFileSync(logPath, 'utf8').trim()))),
+  );
   const ready = (async () => {
-    while (!readFileSync(logPath, 'utf8').includes('export DOCKER_HOST=')) await new Promise((resolve) => setTimeout(resolve, 50));
+    while (!readFileSync(logPath, 'utf8').includes('export DOCKER_HOST='))
+      await new Promise((resolve) => setTimeout(resolve, 50));
   })();
   await Promise.race([ready, failed]);
   child.unref();
@@ -109,7 +119,9 @@ function stopContainers(socketPath: string): Promise<void> {
         .end();
     });
   return call('GET', '/containers/json').then(async (text) => {
-    await Promise.all((JSON.parse(text) as { Id: string }[]).map(({ Id }) => call('POST', `/containers/${Id}/stop?t=5`)));
+    await Promise.all(
+      (JSON.parse(text) as { Id: string }[]).map(({ Id }) => call('POST', `/containers/${Id}/stop?t=5`)),
+    );
   });
 }
 

@@ -52,7 +52,10 @@ export function postgres(instance: Instance): { child: ChildOptions; url: string
     chmodSync(path, 0o700);
   }
   if (!existsSync(join(data, 'PG_VERSION'))) {
-    execFileSync(join(bin, 'initdb'), ['-D', data, '-U', 'gantry', '--auth=trust', '-E', 'UTF8', '--locale=C'], { ...user, stdio: 'ignore' });
+    execFileSync(join(bin, 'initdb'), ['-D', data, '-U', 'gantry', '--auth=trust', '-E', 'UTF8', '--locale=C'], {
+      ...user,
+      stdio: 'ignore',
+    });
   }
   // A server that was killed leaves its pid behind, and that number may be another's by now.
   const pidFile = join(data, 'postmaster.pid');
@@ -99,7 +102,19 @@ export function redis(instance: Instance): { child: ChildOptions; url: string } 
   mkdirSync(data, { recursive: true, mode: 0o700 });
   writeFileSync(
     join(data, 'redis.conf'),
-    ['port 0', `unixsocket ${socket}`, 'unixsocketperm 700', `dir ${data}`, 'appendonly yes', 'appendfsync everysec', 'save ""', 'maxmemory-policy noeviction', 'daemonize no', 'databases 1', ''].join('\n'),
+    [
+      'port 0',
+      `unixsocket ${socket}`,
+      'unixsocketperm 700',
+      `dir ${data}`,
+      'appendonly yes',
+      'appendfsync everysec',
+      'save ""',
+      'maxmemory-policy noeviction',
+      'daemonize no',
+      'databases 1',
+      '',
+    ].join('\n'),
   );
   const child: ChildOptions = {
     name: 'redis',

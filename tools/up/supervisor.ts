@@ -63,8 +63,14 @@ export class Supervisor {
       const database = process.env.DATABASE_URL ? undefined : postgres(this.options.instance);
       const queue = process.env.REDIS_URL ? undefined : redis(this.options.instance);
       this.#reapOrphans();
-      await this.#up([database?.child, queue?.child].filter((child) => child !== undefined), onProgress);
-      const services = this.#services(process.env.DATABASE_URL ?? database?.url ?? '', process.env.REDIS_URL ?? queue?.url ?? '');
+      await this.#up(
+        [database?.child, queue?.child].filter((child) => child !== undefined),
+        onProgress,
+      );
+      const services = this.#services(
+        process.env.DATABASE_URL ?? database?.url ?? '',
+        process.env.REDIS_URL ?? queue?.url ?? '',
+      );
       // The gateway is ready when all the others are.
       await this.#up(services, onProgress);
       this.#remember();
@@ -139,10 +145,20 @@ export class Supervisor {
     const builders = existsSync(join(ROOT, 'apps/builder/dist/app.module.js'))
       ? [
           service('builder', 'builder', 'builder.http.sock', { GANTRY_BUILDER_ROLE: 'api' }),
-          ...Array.from({ length: workers }, (_, index) => service(`worker-${index + 1}`, 'builder', `worker-${index + 1}.http.sock`, { GANTRY_BUILDER_ROLE: 'worker', GANTRY_BUILDER_WORKER: String(index + 1) })),
+          ...Array.from({ length: workers }, (_, index) =>
+            service(`worker-${index + 1}`, 'builder', `worker-${index + 1}.http.sock`, {
+              GANTRY_BUILDER_ROLE: 'worker',
+              GANTRY_BUILDER_WORKER: String(index + 1),
+            }),
+          ),
         ]
       : [];
-    return [service('registry', 'registry', 'registry.http.sock'), service('agent', 'runtime-agent', 'agent.http.sock'), ...builders, service('gateway', 'gateway', 'gateway.http.sock')];
+    return [
+      service('registry', 'registry', 'registry.http.sock'),
+      service('agent', 'runtime-agent', 'agent.http.sock'),
+      ...builders,
+      service('gateway', 'gateway', 'gateway.http.sock'),
+    ];
   }
 
   get #pidsPath(): string {
@@ -151,7 +167,9 @@ export class Supervisor {
 
   /** Written so that a later start finds what a killed supervisor left running. */
   #remember(): void {
-    const running = this.#children.flatMap(({ pid, name }) => (pid === undefined ? [] : [{ pid, name, started: startTicks(pid) }]));
+    const running = this.#children.flatMap(({ pid, name }) =>
+      pid === undefined ? [] : [{ pid, name, started: startTicks(pid) }],
+    );
     writeFileSync(this.#pidsPath, JSON.stringify(running));
   }
 
@@ -167,7 +185,8 @@ export class Supervisor {
   /** One supervisor a data root; it answers questions and takes the order to stop on a socket. */
   async #claim(): Promise<void> {
     mkdirSync(this.options.instance.runDir, { recursive: true });
-    if (await ask(this.controlPath, 'status')) throw new Error(`an installation on ${this.options.instance.dataRoot} runs already`);
+    if (await ask(this.controlPath, 'status'))
+      throw new Error(`an installation on ${this.options.instance.dataRoot} runs already`);
     rmSync(this.controlPath, { force: true });
     const server = createServer({ allowHalfOpen: true }, (socket) => {
       socket.on('error', () => socket.destroy());

@@ -40,15 +40,13 @@ export class BuildLog implements OnModuleDestroy {
       [buildId],
     );
     return new LogWriter(rows[0]?.last ?? 0, async (entries) => {
-      await this.database
-        .getRepository(BuildLogRow)
-        .insert(
-          entries.map((entry) => ({
-            buildId,
-            sequence: entry.sequence,
-            entry: Buffer.from(builder.BuildLogEntry.encode(entry).finish()),
-          })),
-        );
+      await this.database.getRepository(BuildLogRow).insert(
+        entries.map((entry) => ({
+          buildId,
+          sequence: entry.sequence,
+          entry: Buffer.from(builder.BuildLogEntry.encode(entry).finish()),
+        })),
+      );
       // The log is in Postgres; a follower who misses the call looks again by himself.
       this.#publisher.publish(channel.log(buildId), '1').catch(() => undefined);
     });

@@ -47,8 +47,8 @@ async function openFiles(path: string): Promise<FileHandle[]> {
 }
 
 /** Walks backwards by each record's trailing length. Resolves with where the last `lines` lines of the file begin, and how many they are. */
-async function findTail(file: FileHandle, lines: number): Promise<{ offset: number; found: number }> {
-  let at = (await file.stat()).size;
+async function findTail(file: FileHandle, lines: number, end: number): Promise<{ offset: number; found: number }> {
+  let at = Math.min((await file.stat()).size, end);
   let found = 0;
   const word = Buffer.alloc(4);
   const flags = Buffer.alloc(1);
@@ -113,7 +113,9 @@ export async function* readLog(
   let isOver = false;
   void ended.finally(() => (isOver = true)).catch(() => undefined);
   try {
-    const offsets = await startOffsets(files, options.tail);
+    // "The last line" is the last one now: what is written while it is looked for does not count.
+    const end = options.follow ? Infinity : ((await files.at(-1)?.stat())?.size ?? 0);
+    const offsets = await startOffsets(files, options.tail, end);
     for (const [index, file] of files.entries()) {
       if (index < files.length - 1) yield* readToEnd(file, offsets[index] ?? 0, options);
     }
@@ -121,7 +123,7 @@ export async function* readLog(
     let offset = offsets.at(-1) ?? 0;
     while (current && !signal.aborted) {
       const wasOver = isOver;
-      for await (const [chunk, next] of readFrom(current, offset, options)) {
+      for await (const [chunk, next] of readFrom(current, offset, options, end)) {
         offset = next;
         if (chunk) yield chunk;
       }
@@ -141,14 +143,14 @@ export async function* readLog(
   }
 }
 
-async function startOffsets(files: readonly FileHandle[], tail: number | undefined): Promise<number[]> {
+async function startOffsets(files: readonly FileHandle[], tail: number | undefined, end: number): Promise<number[]> {
   const offsets = files.map(() => 0);
   if (tail === undefined) return offsets;
   let missing = tail;
   for (let index = files.length - 1; index >= 0; index--) {
     const file = files[index];
     if (!file) continue;
-    const { offset, found } = await findTail(file, missing);
+    const { offset, found } = await findTail(file, missing, index === files.length - 1 ? end : Infinity);
     offsets[index] = missing === 0 ? (await file.stat()).size : offset;
     missing -= found;
     if (missing <= 0) {
@@ -167,11 +169,12 @@ async function* readFrom(
   file: FileHandle,
   from: number,
   options: LogOptions,
+  end = Infinity,
 ): AsyncGenerator<[chunk: Buffer | undefined, offset: number]> {
   let offset = from;
   for (;;) {
     const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
-    const { bytesRead } = await file.read(buffer, 0, CHUNK_BYTES, offset);
+    const { bytesRead } = await file.read(buffer, 0, Math.min(CHUNK_BYTES, end - offset), offset);
     if (bytesRead === 0) return;
     let out: Buffer | undefined;
     const consumed = convert(buffer.subarray(0, bytesRead), options, (chunk) => (out = chunk));

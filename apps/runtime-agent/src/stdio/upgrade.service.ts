@@ -2,8 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { finished, type Duplex } from 'node:stream';
 import { Inject, Injectable } from '@nestjs/common';
-import { asDomainError, HTTP_STATUS, NotFound } from '@gantry/errors';
-import type { ShimStream } from '@gantry/linux';
+import { asDomainError, DomainError, HTTP_STATUS, NotFound } from '@gantry/errors';
+import { encodeFrame, FrameType, type ShimStream } from '@gantry/linux';
 import { isRunning } from '../containers/container.js';
 import { ContainersService } from '../containers/containers.service.js';
 import { ExecService } from '../exec/exec.service.js';
@@ -64,7 +64,17 @@ export class UpgradeService {
     const rows = Number(query.get('rows') ?? 0);
     const columns = Number(query.get('cols') ?? 0);
     const tty = this.execs.hasTty(id);
-    const { stream } = await this.execs.start(id, rows && columns ? { rows, columns } : undefined);
+    let stream: ShimStream;
+    try {
+      ({ stream } = await this.execs.start(id, rows && columns ? { rows, columns } : undefined));
+    } catch (error) {
+      if (!(error instanceof DomainError) || error.details.exitCode === undefined) throw error;
+      // As Docker: the reason comes on the stream, and the exit code (126, 127) by inspecting the exec.
+      const text = Buffer.from(`${error.message}\r\n`);
+      begin(socket, tty);
+      socket.end(tty ? text : encodeFrame(FrameType.stdout, text));
+      return;
+    }
     begin(socket, tty);
     splice(socket, stream, true);
   }
