@@ -30,7 +30,7 @@ await runService(() => {
       { address: socketAddress(config.GANTRY_RUN_DIR, 'gateway', 'http') },
       ...config.GANTRY_LISTEN.map((address) => ({ address, ...(address.startsWith('unix:') ? access : {}) })),
     ],
-    adapter: { rewriteUrl: (request) => stripVersion(request as never) },
+    adapter: { rewriteUrl: (request) => stripVersion(request) },
     onUpgrade: (app) => {
       const splice = app.get(SpliceService);
       return (request, socket, head) => splice.accept(request, socket, head);

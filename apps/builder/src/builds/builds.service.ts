@@ -80,7 +80,7 @@ export class BuildsService implements OnModuleInit, OnModuleDestroy {
       finishedAt: null,
       heartbeatAt: null,
     });
-    await builds.insert(row as never);
+    await builds.insert(row);
     // Should this fail, the row is there and the reconciler queues it.
     await this.#enqueue(row).catch((error: unknown) =>
       this.logger.warn({ err: error, build: row.id }, 'not queued yet'),

@@ -38,7 +38,7 @@ export class CacheRepository {
     const now = new Date();
     await this.database
       .getRepository(CacheRow)
-      .upsert({ key, ...result, description, createdAt: now, lastUsedAt: now } as never, ['key']);
+      .upsert({ key, ...result, description, createdAt: now, lastUsedAt: now }, ['key']);
   }
 
   /** Forgets records: all, or those unused for a day. Resolves with their keys. */

@@ -17,7 +17,9 @@ export class BlobsController implements registry.BlobsServiceImplementation {
   }
 
   async exist({ digests }: registry.ExistRequest): Promise<registry.ExistResponse> {
-    const sizes = await Promise.all(digests.map((digest) => (isDigest(digest) ? this.blobs.size(digest) : undefined)));
+    const sizes = await Promise.all(
+      digests.map(async (digest) => (isDigest(digest) ? this.blobs.size(digest) : undefined)),
+    );
     return { present: digests.filter((_, index) => sizes[index] !== undefined) };
   }
 }

@@ -97,7 +97,7 @@ export class ImagesService implements OnModuleInit {
       parentId: image.parentId ?? '',
       lastTagged: '',
     });
-    await this.database.getRepository(ImageRow).upsert(row as never, ['id']);
+    await this.database.getRepository(ImageRow).upsert(row, ['id']);
     const made = toImage(row, []);
     this.#index.add(made);
     return made;

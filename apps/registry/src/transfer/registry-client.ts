@@ -141,7 +141,7 @@ export class RegistryClient {
           body === undefined && method !== 'GET'
             ? AbortSignal.any([late, ...(signal ? [signal] : [])])
             : (signal ?? null),
-      } as RequestInit);
+      });
     } catch (error) {
       if (error instanceof DomainError) throw error;
       const cause = (error as Error).cause as (Error & { code?: string }) | undefined;
@@ -155,8 +155,8 @@ export class RegistryClient {
     const basic = username ? `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}` : undefined;
     if (registryToken) return `Bearer ${registryToken}`;
     if (/^basic/i.test(challenge)) return basic;
-    const fields = Object.fromEntries(
-      [...challenge.matchAll(/(\w+)="([^"]*)"/g)].map(([, key, value]) => [key, value]),
+    const fields: { realm?: string; service?: string } = Object.fromEntries(
+      [...challenge.matchAll(/(\w+)="([^"]*)"/g)].map(([, key = '', value = '']) => [key, value] as const),
     );
     if (!fields.realm) return undefined;
     const url = new URL(fields.realm);

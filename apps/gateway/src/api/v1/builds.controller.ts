@@ -171,6 +171,6 @@ function fromQuery(query: Record<string, string | string[] | undefined>): unknow
     noCache: one('noCache') === 'true',
     pull: one('pull') === 'true',
     push: one('push') === 'true',
-    buildArgs: Object.fromEntries(args),
+    buildArgs: Object.fromEntries(args) as Record<string, string>,
   };
 }

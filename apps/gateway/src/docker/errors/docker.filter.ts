@@ -41,9 +41,15 @@ export class ErrorFilter implements ExceptionFilter {
     }
     if (request.url.startsWith('/api/')) {
       const body = { type: 'about:blank', title: asDomainError(error).code, status, detail: message };
-      await reply.status(status).header('Content-Type', 'application/problem+json').send(Buffer.from(JSON.stringify(body)));
+      await reply
+        .status(status)
+        .header('Content-Type', 'application/problem+json')
+        .send(Buffer.from(JSON.stringify(body)));
       return;
     }
-    await reply.status(status).header('Content-Type', 'application/json').send(Buffer.from(JSON.stringify({ message })));
+    await reply
+      .status(status)
+      .header('Content-Type', 'application/json')
+      .send(Buffer.from(JSON.stringify({ message })));
   }
 }
