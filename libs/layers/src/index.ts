@@ -1,1 +1,2 @@
 export * from './layer-tool.js';
+export * from './decompress.js';

@@ -2,6 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { PassThrough, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { InvalidArgument } from '@gantry/errors';
+import { decompress } from '@gantry/layers';
 import {
   familiarName,
   formatFamiliar,
@@ -23,7 +24,6 @@ import { isDigestReference, type Image } from '../images/image.js';
 import { ImagesService } from '../images/images.service.js';
 import { LayersService } from '../images/layers.service.js';
 import { applyChanges } from './image-changes.js';
-import { decompress } from './compression.js';
 import { guardTar } from './tar-check.js';
 
 const MAX_JSON_BYTES = 8 * 1024 * 1024;

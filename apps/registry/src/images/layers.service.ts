@@ -4,7 +4,7 @@ import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { InvalidArgument } from '@gantry/errors';
 import { MediaType, type Digest } from '@gantry/oci';
-import { compressionOfBytes, decompress } from '../archives/compression.js';
+import { compressionOfBytes, decompress } from '@gantry/layers';
 import { BlobStore } from '../blobs/blob-store.js';
 import type { StoredLayer } from '../database/entities.js';
 

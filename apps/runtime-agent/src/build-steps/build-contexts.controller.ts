@@ -1,9 +1,9 @@
 import type { Readable } from 'node:stream';
 import { Controller, Delete, Inject, Param, Put, Req, Res } from '@nestjs/common';
+import { decompress } from '@gantry/layers';
 import { asDomainError, HTTP_STATUS } from '@gantry/errors';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { BuildStepsService } from './build-steps.service.js';
-import { decompressByMagic } from './decompress.js';
 
 @Controller()
 export class BuildContextsController {
@@ -13,7 +13,7 @@ export class BuildContextsController {
   async put(@Param('id') id: string, @Req() request: FastifyRequest, @Res() reply: FastifyReply): Promise<void> {
     try {
       const body = (request.body as Readable | undefined) ?? request.raw;
-      await reply.status(201).send(await this.steps.putContext(id, await decompressByMagic(body)));
+      await reply.status(201).send(await this.steps.putContext(id, await decompress(body)));
     } catch (error) {
       const { code, message } = asDomainError(error);
       await reply.status(HTTP_STATUS[code]).send({ code, message });

@@ -1,5 +1,5 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join, posix } from 'node:path';
@@ -7,7 +7,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { agent } from '@gantry/contracts';
 import { InvalidArgument, NotFound } from '@gantry/errors';
 import { ignoreMatcher } from '@gantry/dockerfile';
-import { LayerTool, type TreeEntry, type TreeSource } from '@gantry/layers';
+import { decompress, LayerTool, type TreeEntry, type TreeSource } from '@gantry/layers';
 import { LaunchError } from '@gantry/linux';
 import type { Digest } from '@gantry/oci';
 import type { Readable } from 'node:stream';
@@ -229,11 +229,9 @@ export class BuildStepsService {
 
   async #extract(source: TreeSource, entry: TreeEntry, request: agent.CopyStepRequest): Promise<void> {
     if (!('directory' in source)) throw new InvalidArgument(`ADD cannot unpack ${entry.path} from an image`);
-    const { createReadStream } = await import('node:fs');
-    const { decompressByMagic } = await import('./decompress.js');
     const into = await mkdtemp(join(this.config.dataDir, 'build-contexts', '.add-'));
     try {
-      await this.tool.apply(await decompressByMagic(createReadStream(join(source.directory, entry.path))), {
+      await this.tool.apply(await decompress(createReadStream(join(source.directory, entry.path))), {
         into,
         strict: false,
       });

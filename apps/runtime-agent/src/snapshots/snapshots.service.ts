@@ -3,13 +3,12 @@ import { createReadStream, existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { PassThrough, type Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { createHash } from 'node:crypto';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
 import { registry } from '@gantry/contracts';
 import { DataLoss, Internal, NotFound } from '@gantry/errors';
-import { LayerTool, type MergedTree } from '@gantry/layers';
+import { decompress, LayerTool, type MergedTree } from '@gantry/layers';
 import { chainIds, compressionOf, digestOf, encodedOf, MediaType, type Descriptor, type Digest } from '@gantry/oci';
 import { type GrpcConnection, type RpcClient } from '@gantry/service-kit';
 import { request } from 'node:http';
@@ -196,15 +195,7 @@ export class SnapshotsService implements OnModuleInit {
   async #open(descriptor: Descriptor): Promise<Readable> {
     const { path } = await this.#blobs.locate({ digest: descriptor.digest });
     const file = createReadStream(path, { highWaterMark: 1024 * 1024 });
-    const compression = compressionOf(descriptor.mediaType) ?? 'none';
-    if (compression === 'none') return file;
-    const output = new PassThrough({ highWaterMark: 1024 * 1024 });
-    pipeline(
-      file,
-      compression === 'gzip' ? createGunzip({ chunkSize: 256 * 1024 }) : createZstdDecompress(),
-      output,
-    ).catch((error: Error) => output.destroy(error));
-    return output;
+    return compressionOf(descriptor.mediaType) === 'none' ? file : decompress(file);
   }
 
   /** Streams a layer into the registry's store over its private socket. */
