@@ -80,6 +80,7 @@ async function exec(call: Call, container: string): Promise<void> {
 }
 
 function floor(root: string): number[] {
+  mkdirSync(root, { recursive: true });
   const binary = join(root, 'floor');
   execFileSync('gcc', ['-O2', '-static', '-o', binary, new URL('native-floor/floor.c', import.meta.url).pathname]);
   const folders = ['lower/bin', 'upper', 'work', 'root'].map((name) => join(root, name));
