@@ -37,8 +37,8 @@ export class BuildStepsController implements agent.BuildStepsServiceImplementati
     return { content: await this.steps.readFile(source, path, limitBytes) };
   }
 
-  async release({ snapshotId, attemptId }: agent.ReleaseRequest): Promise<common.Empty> {
-    await this.steps.release(snapshotId, attemptId);
-    return {};
+  release({ snapshotId, attemptId }: agent.ReleaseRequest): Promise<common.Empty> {
+    this.steps.release(snapshotId, attemptId);
+    return Promise.resolve({});
   }
 }

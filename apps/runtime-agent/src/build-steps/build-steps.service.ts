@@ -62,7 +62,7 @@ export class BuildStepsService {
   async prepare(attemptId: string, layers: readonly Layer[]): Promise<string> {
     const id = `b${randomBytes(31).toString('hex')}b`;
     const chain = await this.snapshots.ensure(layers);
-    await this.snapshots.prepare(id, chain);
+    this.snapshots.prepare(id, chain);
     this.#attempts.set(attemptId, (this.#attempts.get(attemptId) ?? new Set()).add(id));
     return id;
   }
@@ -182,9 +182,9 @@ export class BuildStepsService {
     return this.tool.readFile(await this.#source(source), path, limit || MAX_FILE_BYTES);
   }
 
-  async release(snapshotId: string, attemptId: string): Promise<void> {
-    if (snapshotId) await this.snapshots.remove(snapshotId);
-    for (const id of this.#attempts.get(attemptId) ?? []) await this.snapshots.remove(id);
+  release(snapshotId: string, attemptId: string): void {
+    if (snapshotId) this.snapshots.remove(snapshotId);
+    for (const id of this.#attempts.get(attemptId) ?? []) this.snapshots.remove(id);
     this.#attempts.delete(attemptId);
   }
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import { rm } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { Inject, Injectable } from '@nestjs/common';
@@ -132,7 +132,7 @@ export class ContainersService {
     const host = record.config.host ?? noHost();
     const holdOutput = this.#pendingAttaches.has(record.id);
     try {
-      const tree = await this.snapshots.prepare(record.id, record.image.chain);
+      const tree = this.snapshots.prepare(record.id, record.image.chain);
       const shim = await this.launcher.launch({
         id: record.id,
         directory: this.directory(record.id),
@@ -177,7 +177,7 @@ export class ContainersService {
 
   async #failedStart(record: ContainerRecord, error: unknown): Promise<never> {
     await this.networks.release(record.id);
-    await rm(this.launcher.runDir(record.id), { recursive: true, force: true });
+    rmSync(this.launcher.runDir(record.id), { recursive: true, force: true });
     await this.#joinAttaches(record.id, undefined);
     const failure = startError(error);
     const now = formatNs(BigInt(Date.now()) * 1_000_000n);
@@ -211,13 +211,13 @@ export class ContainersService {
     };
     record.state = exited;
     this.store.save(record);
-    await this.networks.release(record.id);
-    await rm(this.launcher.runDir(record.id), { recursive: true, force: true });
     if (status.oomKilled) this.#emit(record, 'oom');
     this.#emit(record, 'die', { exitCode: String(status.code) });
     if (this.#shouldRestart(record, status.code)) this.#scheduleRestart(record, exited);
-    // Who waits for the removal hears of the exit with it.
+    // Whoever hears of it and acts comes behind this in the container's queue: what follows is done before a start or a removal.
     this.#changes.emit(record.id, 'exited', exited);
+    await this.networks.release(record.id);
+    rmSync(this.launcher.runDir(record.id), { recursive: true, force: true });
     if (record.config.host?.autoRemove && record.state.status === 'exited') await this.#remove(record);
   }
 
@@ -347,9 +347,9 @@ export class ContainersService {
     if (!this.store.find(record.id)) return; // removed by itself meanwhile
     // In reverse of making; a crash in between leaves the record, and recovery or a second removal goes on from there.
     await this.networks.release(record.id);
-    await this.snapshots.remove(record.id);
-    await rm(this.launcher.runDir(record.id), { recursive: true, force: true });
-    await rm(this.directory(record.id), { recursive: true, force: true });
+    this.snapshots.remove(record.id);
+    rmSync(this.launcher.runDir(record.id), { recursive: true, force: true });
+    rmSync(this.directory(record.id), { recursive: true, force: true });
     this.store.delete(record);
     this.#emit(record, 'destroy');
     this.#changes.emit(record.id, 'removed');
@@ -446,7 +446,7 @@ export class ContainersService {
     await this.networks.recover(live);
     const known = new Set(this.all.map(({ id }) => id));
     for (const id of this.launcher.cgroups.list()) if (!known.has(id)) this.launcher.cgroups.reap(id);
-    for (const id of await this.snapshots.active()) if (!known.has(id)) await this.snapshots.remove(id);
+    for (const id of await this.snapshots.active()) if (!known.has(id)) this.snapshots.remove(id);
   }
 
   #nextExit(record: ContainerRecord): Promise<void> {

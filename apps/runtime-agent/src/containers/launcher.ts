@@ -1,5 +1,5 @@
-import { statSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdirSync, statSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Inject, Injectable, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import type { agent } from '@gantry/contracts';
@@ -70,7 +70,7 @@ export class Launcher implements OnModuleInit, OnModuleDestroy {
   async launch(launch: Launch): Promise<Shim> {
     const { id, host } = launch;
     const runDir = this.runDir(id);
-    await mkdir(runDir, { recursive: true, mode: 0o700 });
+    mkdirSync(runDir, { recursive: true, mode: 0o700 });
     const network = await this.#network(launch);
     const sandbox = this.networks.sandboxOf(id);
     const capabilities = effectiveCapabilities(host.capAdd, host.capDrop, host.privileged);

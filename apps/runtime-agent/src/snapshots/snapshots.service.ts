@@ -1,16 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { createReadStream, existsSync } from 'node:fs';
+import { createReadStream, existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { Readable } from 'node:stream';
 import { createHash } from 'node:crypto';
-import { Inject, Injectable, type OnModuleInit } from '@nestjs/common';
+import { Inject, Injectable, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { registry } from '@gantry/contracts';
 import { DataLoss, Internal, NotFound } from '@gantry/errors';
 import { decompress, LayerTool, type MergedTree } from '@gantry/layers';
 import { chainIds, compressionOf, digestOf, encodedOf, MediaType, type Descriptor, type Digest } from '@gantry/oci';
-import { type GrpcConnection, type RpcClient } from '@gantry/service-kit';
+import { LOGGER, type GrpcConnection, type Logger, type RpcClient } from '@gantry/service-kit';
 import { request } from 'node:http';
 import { CONFIG, type AgentConfig } from '../config.js';
 import { REGISTRY } from '../tokens.js';
@@ -34,16 +34,19 @@ interface LayerRecord {
  * whole: unpacked aside, renamed, and its record written inside before.
  */
 @Injectable()
-export class SnapshotsService implements OnModuleInit {
+export class SnapshotsService implements OnModuleInit, OnModuleDestroy {
   readonly #root: string;
   readonly #known = new Map<Digest, LayerRecord>();
   readonly #unpacking = new Map<Digest, Promise<void>>();
+  /** Deletions under way: a shutdown waits for them. */
+  readonly #deleting = new Set<Promise<void>>();
   readonly #blobs: RpcClient<typeof registry.BlobsDefinition>;
 
   constructor(
     @Inject(CONFIG) private readonly config: AgentConfig,
     @Inject(LayerTool) private readonly tool: LayerTool,
     @Inject(REGISTRY) connection: GrpcConnection,
+    @Inject(LOGGER) private readonly logger: Logger,
   ) {
     this.#root = join(config.dataDir, 'snapshots');
     this.#blobs = connection.client(registry.BlobsDefinition);
@@ -58,6 +61,10 @@ export class SnapshotsService implements OnModuleInit {
       const record = JSON.parse(await readFile(join(this.#root, 'layers', name, 'layer.json'), 'utf8')) as LayerRecord;
       this.#known.set(record.chainId, record);
     }
+  }
+
+  async onModuleDestroy(): Promise<void> {
+    await Promise.all(this.#deleting);
   }
 
   /** Makes sure all layers (bottom first) are unpacked. Resolves with the chain's ID; undefined for no layers. */
@@ -87,12 +94,13 @@ export class SnapshotsService implements OnModuleInit {
   }
 
   /** A writable snapshot on a chain. Idempotent per id. */
-  async prepare(id: string, chain: Digest | undefined): Promise<MergedTree> {
+  prepare(id: string, chain: Digest | undefined): MergedTree {
     const root = join(this.#root, 'active', id);
+    // On the way of every start: a few small calls cost less here than a round trip each through libuv's pool.
     if (!existsSync(root)) {
-      await mkdir(join(root, 'work'), { recursive: true });
-      await mkdir(join(root, 'upper'), { recursive: true });
-      await writeFile(join(root, 'chain'), chain ?? '');
+      mkdirSync(join(root, 'work'), { recursive: true });
+      mkdirSync(join(root, 'upper'));
+      writeFileSync(join(root, 'chain'), chain ?? '');
     }
     return this.#tree(id, chain);
   }
@@ -111,15 +119,20 @@ export class SnapshotsService implements OnModuleInit {
   }
 
   /** Gives a snapshot up: out of the way at once, deleted behind the caller's back. Idempotent. */
-  async remove(id: string): Promise<void> {
+  remove(id: string): void {
     const aside = join(this.#root, 'aside', randomUUID());
     try {
-      await rename(join(this.#root, 'active', id), aside);
+      renameSync(join(this.#root, 'active', id), aside);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
       throw error;
     }
-    await rm(aside, { recursive: true, force: true });
+    const deleting = rm(aside, { recursive: true, force: true })
+      .catch((error: unknown) =>
+        this.logger.warn({ err: error, snapshot: id }, 'a snapshot was not deleted; the next start does it'),
+      )
+      .finally(() => this.#deleting.delete(deleting));
+    this.#deleting.add(deleting);
   }
 
   /** Snapshots that exist; recovery removes those that belong to nothing. */
@@ -136,7 +149,7 @@ export class SnapshotsService implements OnModuleInit {
     const chainId = parent === undefined ? stored.digest : digestOf(`${parent} ${stored.digest}`);
     if (!this.#known.has(chainId))
       await this.#adopt(id, { chainId, parent: parent ?? '', diffId: stored.digest, bytes: stored.size });
-    await this.remove(id);
+    this.remove(id);
     const descriptor = { mediaType: MediaType.ociLayer, digest: stored.digest, size: stored.size };
     return { layer: { diffId: stored.digest, descriptor }, chainId, isEmpty };
   }

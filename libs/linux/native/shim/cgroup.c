@@ -59,9 +59,9 @@ static void kill_remaining(const char *directory) {
 void cgroup_remove(const struct plan *plan) {
     for (uint32_t i = 0; i < plan->cgroup_dirs.count; i++) {
         const char *directory = plan->cgroup_dirs.items[i];
-        for (int attempt = 0; rmdir(directory) < 0 && errno == EBUSY && attempt < 50; attempt++) {
+        for (int attempt = 0; rmdir(directory) < 0 && errno == EBUSY && attempt < 70; attempt++) {
             kill_remaining(directory);
-            usleep(2000);
+            usleep(attempt < 20 ? 100 : 2000); /* a dying task holds its cgroup for a moment */
         }
     }
 }
