@@ -21,18 +21,17 @@ function leftovers(instanceId: string): string[] {
   const controllers = existsSync('/sys/fs/cgroup/cgroup.controllers') ? [''] : readdirSync('/sys/fs/cgroup');
   const cgroups = controllers.flatMap((name) => {
     const path = join('/sys/fs/cgroup', name, 'gantry', instanceId);
-    return existsSync(path)
-      ? readdirSync(path, { withFileTypes: true }).flatMap((entry) =>
-          entry.isDirectory() ? [`cgroup ${join(path, entry.name)}`] : [],
-        )
-      : [];
+    return existsSync(path) ? [`cgroup ${path}`] : [];
   });
   const links = readdirSync('/sys/class/net')
-    .filter((name) => name.startsWith(`gv${instanceId}`))
+    .filter((name) => name.startsWith(`gv${instanceId}`) || name === `gtry${instanceId}`)
     .map((name) => `link ${name}`);
   const netns = join('/run/gantry', instanceId, 'netns');
   const namespaces = existsSync(netns) ? readdirSync(netns).map((name) => `network namespace ${name}`) : [];
-  return [...cgroups, ...links, ...namespaces];
+  const tables = execFileSync('nft', ['list', 'tables'], { encoding: 'utf8' })
+    .split('\n')
+    .filter((line) => line.includes(`gantry_${instanceId}`));
+  return [...cgroups, ...links, ...namespaces, ...tables];
 }
 
 export default function setup(project: TestProject): () => void {
@@ -54,8 +53,6 @@ export default function setup(project: TestProject): () => void {
     while (leftovers(instanceId).length > 0 && Date.now() < until)
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
     const left = leftovers(instanceId);
-    execFileSync('nft', ['delete', 'table', 'inet', `gantry_${instanceId}`]);
-    execFileSync('ip', ['link', 'delete', `gtry${instanceId}`]);
     rmSync(dataRoot, { recursive: true, force: true });
     rmSync(`/run/gantry/${instanceId}`, { recursive: true, force: true });
     if (left.length > 0) throw new Error(`left behind:\n${left.join('\n')}`);

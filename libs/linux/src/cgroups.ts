@@ -74,6 +74,12 @@ export class Cgroups {
     }
   }
 
+  /** Takes the installation's own parents away where no container is left in them. */
+  dismantle(): void {
+    if (this.list().length > 0) return;
+    for (const controller of this.controllers) rmdirSync(join(this.root, controller, 'gantry', this.instanceId));
+  }
+
   directory(containerId: string, controller: string): string {
     return join(this.root, this.version === 2 ? '' : controller, 'gantry', this.instanceId, containerId);
   }

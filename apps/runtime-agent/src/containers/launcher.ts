@@ -60,6 +60,7 @@ export class Launcher implements OnModuleInit, OnModuleDestroy {
 
   async onModuleDestroy(): Promise<void> {
     await this.#zygote?.close();
+    if (this.#zygote) this.cgroups.dismantle();
   }
 
   runDir(id: string): string {

@@ -1,11 +1,11 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { join } from 'node:path';
 import { Inject, Injectable, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { Conflict, InvalidArgument, NotFound } from '@gantry/errors';
-import { createNetworkNamespace, deleteNetworkNamespace, errnoOf, rtnetlink, runNftables } from '@gantry/linux';
+import { createNetworkNamespace, deleteNetworkNamespace, rtnetlink, runNftables } from '@gantry/linux';
 import { LOGGER, type Logger } from '@gantry/service-kit';
 import { CONFIG, type AgentConfig } from '../config.js';
 import { chooseSubnet, macOf, Subnet } from './subnet.js';
@@ -111,6 +111,7 @@ export class NetworksService implements OnModuleInit, OnModuleDestroy {
     await Promise.allSettled(this.#background);
     for (const cable of this.#pool.splice(0)) await this.#drop(cable);
     for (const claims of this.#claims.values()) for (const claim of claims) claim.close();
+    if (this.#bridgeIndex !== 0 && this.#state.leases.length === 0) await this.#dismantle();
   }
 
   get subnet(): string {
@@ -366,15 +367,10 @@ ${PROTOCOLS.map((protocol) => `  map ${protocol}_ports { type ipv4_addr . inet_s
     renameSync(`${this.#statePath}.new`, this.#statePath);
   }
 
-  /** Takes the bridge, the rules and the state away; for an installation that is being removed. */
-  async demolish(): Promise<void> {
-    await runNftables(`delete table ${this.#table}`).catch((error: unknown) => {
-      if (!(error instanceof NotFound)) throw error;
-    });
-    await transact('', request.deleteLink(this.bridge)).catch((error: unknown) => {
-      if (errnoOf(error) !== 'ENODEV') throw error;
-    });
-    rmSync(this.#statePath, { force: true });
+  /** Takes the bridge and the rules away: nobody is on them. The next start makes them again, with the same subnet. */
+  async #dismantle(): Promise<void> {
+    await runNftables(`delete table ${this.#table}`);
+    await transact('', request.deleteLink(this.bridge));
   }
 }
 
