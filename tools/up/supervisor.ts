@@ -131,13 +131,15 @@ export class Supervisor {
       GANTRY_REGISTRY_ADDRESS: `tcp://${registry}`,
       GANTRY_LISTEN: hosts.join(','),
       ...(process.env.GANTRY_INSECURE_TCP ? { GANTRY_INSECURE_TCP: process.env.GANTRY_INSECURE_TCP } : {}),
+      // Compiled code kept between starts: a second start takes a fraction of the first.
+      NODE_COMPILE_CACHE: join(instance.dataRoot, 'compile-cache'),
       // Compression, tar and file reads share these; the four of the default are soon taken.
       UV_THREADPOOL_SIZE: '8',
     };
     const service = (name: string, folder: string, socket: string, env: NodeJS.ProcessEnv = {}): ChildOptions => ({
       name,
       command: process.execPath,
-      args: ['--enable-source-maps', '--max-semi-space-size=8', join(ROOT, 'apps', folder, 'dist/main.js')],
+      args: ['--max-semi-space-size=2', '--optimize-for-size', join(ROOT, 'apps', folder, 'dist/main.js')],
       env: { ...common, ...env },
       logPath: join(instance.dataRoot, `logs/${name}.log`),
       isReady: readyOver(join(instance.runDir, socket)),

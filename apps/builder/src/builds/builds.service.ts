@@ -103,7 +103,7 @@ export class BuildsService implements OnModuleInit, OnModuleDestroy {
     if (request.project) query.andWhere('build.project = :project', { project: request.project });
     if (request.statuses.length > 0)
       query.andWhere('build.status IN (:...statuses)', {
-        statuses: request.statuses.map((status) => status.toLowerCase()),
+        statuses: request.statuses.map((status) => status.replace('BUILD_STATUS_', '').toLowerCase()),
       });
     if (request.beforeId)
       query.andWhere('build.queued_at < (SELECT queued_at FROM builder.builds WHERE id = :before)', {
