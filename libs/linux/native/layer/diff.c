@@ -1,7 +1,7 @@
 /* diff --dir UPPER [--epoch SECONDS]: an overlay's upper directory as a layer, the same bytes for the same tree. */
 #include "archive.h"
+#include "names.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <search.h>
@@ -33,10 +33,6 @@ static int compare_inodes(const void *left, const void *right) {
     if (a->number != b->number)
         return a->number < b->number ? -1 : 1;
     return a->device == b->device ? 0 : a->device < b->device ? -1 : 1;
-}
-
-static int compare_names(const void *left, const void *right) {
-    return strcmp(*(char *const *)left, *(char *const *)right);
 }
 
 static bool is_kept_xattr(const char *name) {
@@ -151,27 +147,11 @@ static int pack_entry(struct packer *packer, int parent, const char *prefix, con
 }
 
 static int pack_directory(struct packer *packer, int fd, const char *prefix, struct error *err) {
-    DIR *entries = fdopendir(dup(fd));
-    if (entries == NULL)
-        return fail(err, errno, "diff", "read %s", prefix);
-    size_t count = 0, room = 0;
-    char **names = NULL;
-    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (count == room)
-            names = realloc(names, (room = room ? room * 2 : 64) * sizeof *names);
-        names[count++] = strdup(entry->d_name);
-    }
-    closedir(entries);
-    qsort(names, count, sizeof *names, compare_names);
-    int result = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (result == 0)
-            result = pack_entry(packer, fd, prefix, names[i], err);
-        free(names[i]);
-    }
-    free(names);
+    char **names = names_read(fd, prefix, err);
+    int result = names == NULL ? -1 : 0;
+    for (char **name = names; result == 0 && *name != NULL; name++)
+        result = pack_entry(packer, fd, prefix, *name, err);
+    names_free(names);
     return result;
 }
 

@@ -3,9 +3,9 @@
  * in name order. cat … -- PATH: one file's content.
  */
 #include "job.h"
+#include "names.h"
 #include "../kernel/inroot.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 /* The plain functions link without the provider machinery, which a static program has no use for. */
@@ -18,10 +18,6 @@
 #include <unistd.h>
 
 #define CHUNK (256 * 1024)
-
-static int compare_names(const void *left, const void *right) {
-    return strcmp(*(char *const *)left, *(char *const *)right);
-}
 
 static int hash_file(int parent, const char *name, char text[65], struct error *err) {
     static uint8_t chunk[CHUNK];
@@ -44,28 +40,13 @@ static int hash_file(int parent, const char *name, char text[65], struct error *
 static int list_entry(struct job *job, int parent, const char *name, const char *path, bool hash, struct error *err);
 
 static int list_directory(struct job *job, int fd, const char *path, bool hash, struct error *err) {
-    DIR *entries = fdopendir(dup(fd));
-    if (entries == NULL)
-        return fail(err, errno, "list", "read %s", path);
-    size_t count = 0, room = 0;
-    char **names = NULL;
-    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (count == room)
-            names = realloc(names, (room = room ? room * 2 : 64) * sizeof *names);
-        names[count++] = strdup(entry->d_name);
-    }
-    closedir(entries);
-    qsort(names, count, sizeof *names, compare_names);
-    int result = 0;
-    for (size_t i = 0; i < count; i++) {
+    char **names = names_read(fd, path, err);
+    int result = names == NULL ? -1 : 0;
+    for (char **name = names; result == 0 && *name != NULL; name++) {
         AUTO_FREE char *below = NULL;
-        if (result == 0 && asprintf(&below, "%s%s%s", path, path[0] ? "/" : "", names[i]) > 0)
-            result = list_entry(job, fd, names[i], below, hash, err);
-        free(names[i]);
+        result = asprintf(&below, "%s%s%s", path, path[0] ? "/" : "", *name) < 0 ? fail(err, ENOMEM, "list", "allocate") : list_entry(job, fd, *name, below, hash, err);
     }
-    free(names);
+    names_free(names);
     return result;
 }
 
